@@ -1,0 +1,85 @@
+"""The world's autoencoder: a small diffusers `AutoencoderKL`, frame by frame.
+
+Legend: N clips or frames, C latent channels, F frames, H and W pixels, h and w latent positions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kinobeam.world.clips import draw_clips, draw_seeds
+from kinobeam.world.config import WorldRecipe
+from kinobeam.world.loop import num_processes, train_stage
+
+
+def build_vae(recipe: WorldRecipe) -> AutoencoderKL:
+    """A convolutional autoencoder with random weights."""
+    depth = len(recipe.vae_channels)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * depth,
+        up_block_types=("UpDecoderBlock2D",) * depth,
+        block_out_channels=recipe.vae_channels,
+        layers_per_block=1,
+        latent_channels=recipe.latent_channels,
+        norm_num_groups=8,
+        sample_size=recipe.size,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )
+
+
+def train_vae(recipe: WorldRecipe, folder: Path) -> AutoencoderKL:
+    """Train on single frames by L1 and a small KL; sets `scaling_factor` to 1 / std of the latents."""
+
+    def loss_fn(model: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
+        assert isinstance(model, AutoencoderKL)
+        frames = _draw_frames(recipe, recipe.vae.batch_size // num_processes(), generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = model.encode(frames * 2 - 1).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator)
+            decoded = model.decode(posterior.mean + posterior.std * noise).sample
+        l1 = functional.l1_loss(decoded.float(), frames * 2 - 1)
+        kl = posterior.kl().float().mean()
+        return {"loss": l1 + recipe.kl_weight * kl / recipe.latent_channels, "l1": l1, "kl": kl}
+
+    torch.manual_seed(recipe.seed)
+    vae = train_stage("vae", build_vae(recipe), loss_fn, recipe.vae, folder)
+    assert isinstance(vae, AutoencoderKL)
+    frames = _draw_frames(recipe, 512, torch.Generator().manual_seed(2**31))
+    with torch.no_grad():
+        std = vae.encode(frames * 2 - 1).latent_dist.mean.std().item()
+    vae.register_to_config(scaling_factor=round(1 / std, 4))
+    return vae
+
+
+def _draw_frames(recipe: WorldRecipe, count: int, generator: torch.Generator) -> Tensor:
+    """Frames (N, 3, H, W) of every kind of scene, two from each clip."""
+    seeds = draw_seeds(count // 2, generator)
+    _, videos = draw_clips(recipe, seeds, details=True)
+    _, pairs = draw_clips(recipe, seeds[: len(seeds) // 4], two_objects=True)
+    videos[: len(pairs)] = pairs
+    picks = torch.randint(recipe.num_frames, (len(videos), 2), generator=generator)
+    return videos.transpose(1, 2)[torch.arange(len(videos))[:, None], picks].flatten(0, 1)
+
+
+@torch.no_grad()
+def encode_videos(vae: AutoencoderKL, videos: Tensor) -> Tensor:
+    """Mean latents (N, C, F, h, w), scaled to unit variance, of videos (N, 3, F, H, W) in [0, 1]."""
+    num_frames = videos.shape[2]
+    frames = videos.transpose(1, 2).flatten(0, 1) * 2 - 1
+    latents = vae.encode(frames).latent_dist.mean * vae.config.scaling_factor
+    return latents.unflatten(0, (-1, num_frames)).transpose(1, 2)
+
+
+@torch.no_grad()
+def decode_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Videos (N, 3, F, H, W) in [0, 1] of latents (N, C, F, h, w)."""
+    num_frames = latents.shape[2]
+    frames = latents.transpose(1, 2).flatten(0, 1) / vae.config.scaling_factor
+    decoded = vae.decode(frames).sample.unflatten(0, (-1, num_frames)).transpose(1, 2)
+    return (decoded / 2 + 0.5).clamp(0, 1)

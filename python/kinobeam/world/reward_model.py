@@ -1,0 +1,141 @@
+"""Training of the world's video-text model: contrastive and matching, with hard negatives.
+
+Negatives are captions with one attribute changed, and clips whose motion is spoilt (frozen, reversed,
+shuffled, jumping): what a weak base model gets wrong. The judge has no part in it.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kinobeam.world.autoencoder import decode_latents, encode_videos
+from kinobeam.world.clips import draw_captions, draw_clips, draw_seeds
+from kinobeam.world.config import WorldRecipe
+from kinobeam.world.loop import num_processes, train_stage
+from kinobeam.world.scenes import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Scene
+from kinobeam.world.text import build_tokenizer
+from kinobeam.world.video_text import VideoTextConfig, VideoTextModel
+
+_CHOICES = {"colour": COLOURS, "shape": SHAPES, "motion": MOTIONS}
+_MOVING = frozenset(MOTIONS) - {"still"}
+_JUMP = 0.12
+
+
+def build_video_text_model(recipe: WorldRecipe) -> VideoTextModel:
+    """A video-text model with random weights."""
+    tokenizer = build_tokenizer()
+    config = VideoTextConfig(
+        vocab_size=len(tokenizer),
+        size=recipe.size,
+        num_frames=recipe.num_frames,
+        width=recipe.reward_width,
+        num_video_layers=recipe.reward_video_layers,
+        num_fusion_layers=recipe.reward_fusion_layers,
+        max_caption_tokens=recipe.max_caption_tokens,
+    )
+    return VideoTextModel(config, tokenizer)
+
+
+def train_reward(recipe: WorldRecipe, vae: AutoencoderKL, folder: Path) -> VideoTextModel:
+    """Train by in-batch contrast, matching against hard negatives, and spoilt clips."""
+
+    def loss_fn(model: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
+        assert isinstance(model, VideoTextModel)
+        seeds = draw_seeds(recipe.reward.batch_size // num_processes(), generator)
+        scenes, clean = draw_clips(recipe, seeds)
+        videos = degrade(vae, clean, generator)
+        captions = draw_captions(scenes, generator)
+        wrong = [change_one_attribute(s, random.Random(n)) for s, n in zip(scenes, seeds, strict=True)]
+        spoilt_rows = [i for i, s in enumerate(scenes) if s.main.motion in _MOVING][: len(scenes) // 2]
+        spoilt = spoil_motion(videos[spoilt_rows], generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            return _losses(
+                model, videos, captions, draw_captions(wrong, generator), spoilt, spoilt_rows
+            )
+
+    torch.manual_seed(recipe.seed)
+    model = train_stage("reward", build_video_text_model(recipe), loss_fn, recipe.reward, folder)
+    assert isinstance(model, VideoTextModel)
+    return model
+
+
+def _losses(
+    model: VideoTextModel,
+    videos: Tensor,
+    captions: list[str],
+    wrong: list[str],
+    spoilt: Tensor,
+    spoilt_rows: list[int],
+) -> dict[str, Tensor]:
+    count = len(videos)
+    video = model.encode_video(torch.cat([videos, spoilt]))
+    text, mask = model.encode_text(captions + wrong)
+    similar = model.project_video(video[:count]) @ model.project_text(text).T
+    logits = similar.float() * model.log_temperature.exp()
+    rows = torch.arange(count)
+    contrast = functional.cross_entropy(logits, rows) + functional.cross_entropy(logits.T[:count], rows)
+    pairs_video = torch.cat([video[:count], video[:count], video[count:]])
+    pairs_text = torch.cat([text, text[spoilt_rows]])
+    match = model.match(pairs_video, pairs_text, torch.cat([mask, mask[spoilt_rows]])).float()
+    truth = torch.zeros(len(match))
+    truth[:count] = 1
+    matching = functional.binary_cross_entropy_with_logits(match, truth)
+    correct = ((match > 0) == truth.bool()).float().mean()
+    return {"loss": matching + 0.25 * contrast, "matching": matching, "contrast": contrast, "correct": correct}
+
+
+def change_one_attribute(scene: Scene, rng: random.Random) -> Scene:
+    """The scene with exactly one attribute of its first object, or its background, changed."""
+    first = scene.main
+    names = ["colour", "shape", "motion", "motion", "background"]
+    while True:
+        name = rng.choice(names)
+        if name == "background":
+            return replace(scene, background=rng.choice([b for b in BACKGROUNDS if b != scene.background]))
+        value = rng.choice([c for c in _CHOICES[name] if c != getattr(first, name)])
+        try:
+            return replace(scene, objects=(replace(first, **{name: value}), *scene.objects[1:]))
+        except ValueError:  # a circle cannot spin: draw again
+            continue
+
+
+@torch.no_grad()
+def degrade(vae: AutoencoderKL, videos: Tensor, generator: torch.Generator) -> Tensor:
+    """Make clips (N, 3, F, H, W) look as a decoder shows them: noisy latents, then some blur.
+
+    A quarter stays clean; scores must hold on clean clips and on estimates in mid-sampling alike.
+    """
+    with torch.autocast("cpu", torch.bfloat16):
+        latents = encode_videos(vae, videos)
+        strength = torch.rand(len(videos), 1, 1, 1, 1, generator=generator) * 0.4
+        latents = latents + strength * torch.randn(latents.shape, generator=generator)
+        decoded = decode_latents(vae, latents).float()
+    blurred = functional.avg_pool3d(decoded, (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False)
+    amount = torch.rand(len(videos), 1, 1, 1, 1, generator=generator)
+    kind = torch.randint(4, (len(videos), 1, 1, 1, 1), generator=generator)
+    return torch.where(kind == 0, videos, torch.where(kind == 1, torch.lerp(decoded, blurred, amount), decoded))
+
+
+def spoil_motion(videos: Tensor, generator: torch.Generator) -> Tensor:
+    """Clips of moving objects whose motion is wrong: frozen, reversed, shuffled, or jumping."""
+    num_frames, size = videos.shape[2], videos.shape[-1]
+    still = torch.randint(num_frames, (1,), generator=generator).expand(num_frames)
+    orders = [still, torch.arange(num_frames - 1, -1, -1), torch.randperm(num_frames, generator=generator)]
+    kinds = torch.randint(4, (len(videos),), generator=generator).tolist()
+    reach = max(int(_JUMP * size), 1)
+    result = []
+    for video, kind in zip(videos, kinds, strict=True):
+        if kind < len(orders):
+            result.append(video[:, orders[kind]])
+            continue
+        shifts = torch.randint(-reach, reach + 1, (num_frames, 2), generator=generator).tolist()
+        frames = [torch.roll(video[:, f], (dy, dx), (1, 2)) for f, (dy, dx) in enumerate(shifts)]
+        result.append(torch.stack(frames, 1))
+    return torch.stack(result) if result else videos

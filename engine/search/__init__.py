@@ -1,0 +1,1 @@
+"""The one search loop and its parts."""

@@ -48,6 +48,7 @@ class Models:
         self.prompts, self.conditioning = list(prompts), list(conditioning)
         self.guidance_scale, self.micro_batch = guidance_scale, micro_batch
         self.columns = columns or {}
+        self.device = next(iter(self.conditioning[0].tensors.values())).device
         self.trace = SearchTrace()
 
     def predict(self, latents_R: Tensor, timestep: float, prompt_R: list[int]) -> Tensor:
@@ -92,9 +93,7 @@ class Models:
     def _map(
         self, call: Callable[[Tensor], Tensor], rows: Tensor, buckets: list[int] | None = None
     ) -> Tensor:
-        return map_rows(
-            call, len(rows), self.micro_batch, buckets=buckets, device=rows.device
-        )
+        return map_rows(call, len(rows), self.micro_batch, buckets=buckets, device=rows.device)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

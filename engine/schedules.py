@@ -122,4 +122,6 @@ def _check(config: Any, num_inference_steps: int) -> None:
         )
     for option, reason in _REFUSED.items():
         if config.get(option):
-            raise ValueError(f"scheduler option {option!r} is not supported: {reason}; set it to False")
+            raise ValueError(
+                f"scheduler option {option!r} is not supported: {reason}; set it to False"
+            )

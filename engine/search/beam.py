@@ -91,25 +91,26 @@ class Search:
         return self._finish(beams)
 
     def _start(self, seeds: list[int], first_latents_G: Tensor | None) -> Beams:
-        keys_GB = root_keys(seeds, self._beams_at(0))
+        num_beams = self.config.beams if self._inside(0) else 1
+        keys_GB = root_keys(seeds, num_beams, device=self.models.device)
         shape = self.models.denoiser.latent_shape
         latents = counter_normal(keys_GB.flatten(), -1, shape).unflatten(0, keys_GB.shape)
         if first_latents_G is not None:
-            latents = latents.to(first_latents_G.device)
             latents[:, 0] = first_latents_G
-        return Beams(latents, keys_GB.to(latents.device), self._predict(latents, 0))
+        return Beams(latents, keys_GB, self._predict(latents, 0))
 
     def _advance(self, beams: Beams, step: int) -> Beams:
         """Expand every beam, look ahead, score, and keep the best."""
         alive = beams.keys_GB.shape[1]
-        inside, survivors = self._inside(step), self._beams_at(step + 1)
+        inside = self._inside(step)
+        survivors = self.config.beams if inside and self._inside(step + 1) else 1
         # On entering the range one beam fills the whole pool.
         num_candidates = self.config.pool // alive if inside else 1
         move = self._ddim(beams, step)
         latents, keys = beam_expand(move.mean, move.std, beams.keys_GB, step, num_candidates)
         if survivors == latents.shape[1]:
             kept = Beams(latents, keys, self._predict(latents, step + 1))
-            self._report(step, num_candidates, None, None, None)
+            self._report(step, num_candidates, _everyone(latents), None, None)
             return kept
         estimate = self._look_ahead(latents, step)
         videos = self.models.decode(estimate.x0_R)
@@ -117,7 +118,7 @@ class Search:
         pool = [latents, keys, estimate.prediction_R.unflatten(0, latents.shape[:2])]
         with self.models.timed("select"):
             chosen = beam_prune(scores, pool, num_beams=survivors)
-        self._report(step, num_candidates, scores, chosen, videos)
+        self._report(step, num_candidates, chosen, scores, videos)
         return Beams(*(tensor[:, :survivors] for tensor in pool))
 
     def _finish(self, beams: Beams) -> SearchResult:
@@ -127,20 +128,17 @@ class Search:
         latents, _ = beam_expand(move.mean, move.std, beams.keys_GB, step, 1)
         videos = self.models.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
         if self.models.reward is None:
-            self._report(step, 1, None, None, None)
+            self._report(step, 1, _everyone(latents), None, None)
             return SearchResult(latents[:, 0], videos[:, 0], None)
         scores = self._score(videos.flatten(0, 1), latents.shape[:2])
         seen = videos.flatten(0, 1).clone()
         chosen = beam_prune(scores, [latents, videos], num_beams=1)
-        self._report(step, 1, scores, chosen, seen)
+        self._report(step, 1, chosen, scores, seen)
         return SearchResult(latents[:, 0], videos[:, 0], chosen.scores_GB[:, 0])
 
     def _inside(self, step: int) -> bool:
         timestep = self.schedule.levels[step].timestep
         return self.config.covers(timestep, self.schedule.num_train_timesteps)
-
-    def _beams_at(self, step: int) -> int:
-        return self.config.beams if self._inside(step) else 1
 
     def _ddim(self, beams: Beams, step: int) -> StepOutput:
         return ddim(self.schedule, step, beams.latents_GB, beams.prediction_GB, eta=self.eta)
@@ -168,24 +166,31 @@ class Search:
         self,
         step: int,
         num_candidates: int,
+        kept: _Kept | BeamMap,
         scores_GN: Tensor | None,
-        chosen: BeamMap | None,
         videos: Tensor | None,
     ) -> None:
         timestep = self.schedule.levels[step].timestep
-        count = len(self.models.prompts)
-        if chosen is None:
-            kept = torch.arange(self._beams_at(step)).expand(count, -1)
-            rank = kept
-        else:
-            kept, rank = chosen.source_GB, chosen.rank_GB
         scores = None if scores_GN is None else scores_GN.tolist()
-        trace = StepTrace(step, timestep, num_candidates, scores, kept.tolist(), rank.tolist())
+        source, rank = kept.source_GB, kept.rank_GB
+        trace = StepTrace(step, timestep, num_candidates, scores, source.tolist(), rank.tolist())
         self.models.trace.steps.append(trace)
         if self.observe is not None:
             best = None if scores_GN is None else scores_GN.max().item()
             total = self.schedule.num_steps
-            self.observe(SearchStep(step, total, timestep, scores_GN, kept, rank, best, videos))
+            self.observe(SearchStep(step, total, timestep, scores_GN, source, rank, best, videos))
+
+
+class _Kept(NamedTuple):
+    """The map of a step that prunes nothing."""
+
+    source_GB: Tensor
+    rank_GB: Tensor
+
+
+def _everyone(latents_GB: Tensor) -> _Kept:
+    slots = torch.arange(latents_GB.shape[1]).expand(latents_GB.shape[0], -1)
+    return _Kept(slots, slots)
 
 
 def _owners(latents_GB: Tensor) -> list[int]:

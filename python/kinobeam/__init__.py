@@ -6,6 +6,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULE_OF = {
+    "Engine": "kinobeam.pipeline",
+    "SearchConfig": "kinobeam.engine.config",
+    "SearchTrace": "kinobeam.engine.types",
+    "SearchStep": "kinobeam.engine.types",
+    "RewardOutput": "kinobeam.engine.types",
+    "VideoPipelineOutput": "kinobeam.outputs",
+    "load_reward": "kinobeam.rewards",
+    "WORLD_LATTE": "kinobeam.assets",
     "beam_expand": "kinobeam.kernels.beam",
     "beam_prune": "kinobeam.kernels.beam",
     "counter_normal": "kinobeam.kernels.beam",

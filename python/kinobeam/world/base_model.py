@@ -124,7 +124,9 @@ def train_base(recipe: WorldRecipe, vae: AutoencoderKL, folder: Path) -> LattePi
     )
 
 
-def predict(model: BaseModel, noisy: Tensor, steps: Tensor, ids: Tensor, mask: Tensor, keep: Tensor) -> Tensor:
+def predict(
+    model: BaseModel, noisy: Tensor, steps: Tensor, ids: Tensor, mask: Tensor, keep: Tensor
+) -> Tensor:
     """The transformer's prediction from noisy latents (N, C, F, h, w).
 
     Args:
@@ -136,7 +138,11 @@ def predict(model: BaseModel, noisy: Tensor, steps: Tensor, ids: Tensor, mask: T
     bias = (~keep).to(hidden.dtype) * -10_000.0
     bias = bias[:, None].repeat_interleave(noisy.shape[2], dim=0)
     output: Tensor = model.transformer(
-        noisy, timestep=steps, encoder_hidden_states=hidden, encoder_attention_mask=bias, return_dict=False
+        noisy,
+        timestep=steps,
+        encoder_hidden_states=hidden,
+        encoder_attention_mask=bias,
+        return_dict=False,
     )[0]
     return output.chunk(2, dim=1)[0]
 
@@ -156,7 +162,9 @@ def _tokenize(
     return ids[:, :longest], mask[:, :longest], keep[:, :longest].bool()
 
 
-def _encoded_bank(recipe: WorldRecipe, vae: AutoencoderKL, folder: Path) -> tuple[list[Scene], Tensor]:
+def _encoded_bank(
+    recipe: WorldRecipe, vae: AutoencoderKL, folder: Path
+) -> tuple[list[Scene], Tensor]:
     """Scenes and their latents (N, C, F, h, w) as float16; encoded once and kept in `folder`."""
     seeds = draw_seeds(recipe.num_bank_clips, torch.Generator().manual_seed(recipe.seed + 1))
     path = folder / "bank.pt"

@@ -25,7 +25,9 @@ def draw_scenes(seeds: list[int], **scene_options: bool) -> list[Scene]:
     return [sample_scene(random.Random(seed), **scene_options) for seed in seeds]
 
 
-def draw_clips(recipe: WorldRecipe, seeds: list[int], **scene_options: bool) -> tuple[list[Scene], Tensor]:
+def draw_clips(
+    recipe: WorldRecipe, seeds: list[int], **scene_options: bool
+) -> tuple[list[Scene], Tensor]:
     """One training scene and its clip (N, 3, F, H, W) per seed."""
     scenes = draw_scenes(seeds, **scene_options)
     return scenes, render(scenes, num_frames=recipe.num_frames, size=recipe.size, seeds=seeds)

@@ -45,7 +45,7 @@ class WorldRecipe:
 
     vae_channels: tuple[int, ...] = (16, 32, 64)
     latent_channels: int = 4
-    kl_weight: float = 1e-4
+    kl_weight: float = 1e-6
 
     text_width: int = 96
     text_layers: int = 2
@@ -66,11 +66,11 @@ class WorldRecipe:
     guidance_scale: float = 3.0
 
     vae: StageRecipe = field(
-        default_factory=lambda: StageRecipe(1000, 64, 3e-3, ema_decay=0.995, max_grad_norm=0.5)
+        default_factory=lambda: StageRecipe(600, 64, 4e-3, ema_decay=0.99, max_grad_norm=5.0)
     )
-    base: StageRecipe = field(default_factory=lambda: StageRecipe(5000, 64, 2e-3))
+    base: StageRecipe = field(default_factory=lambda: StageRecipe(3600, 64, 2e-3))
     reward: StageRecipe = field(
-        default_factory=lambda: StageRecipe(1400, 64, 1.5e-3, weight_decay=0.05)
+        default_factory=lambda: StageRecipe(1200, 64, 1.5e-3, weight_decay=0.05)
     )
 
     @property

@@ -25,7 +25,9 @@ LossFn = Callable[[nn.Module, torch.Generator], dict[str, Tensor]]
 """(model, generator of this step) -> named scalars; the one named `loss` is minimised."""
 
 
-def train_stage(name: str, model: nn.Module, loss_fn: LossFn, recipe: StageRecipe, folder: Path) -> nn.Module:
+def train_stage(
+    name: str, model: nn.Module, loss_fn: LossFn, recipe: StageRecipe, folder: Path
+) -> nn.Module:
     """Train `model` and return its exponential moving average.
 
     Every step draws from a generator seeded by step and rank alone, so a run that was cut and resumed
@@ -96,16 +98,35 @@ def _average_gradients(model: nn.Module) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
+class _Muon(torch.optim.Muon):
+    """Muon for matrices and, seen as matrices (out, in * kh * kw), for convolutions."""
+
+    def __init__(self, weights: list[nn.Parameter], **settings: Any) -> None:
+        self._weights = weights
+        super().__init__([nn.Parameter(w.data.flatten(1)) for w in weights], **settings)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for view, weight in zip(self.param_groups[0]["params"], self._weights, strict=True):
+            assert weight.grad is not None and view.data_ptr() == weight.data_ptr()
+            view.grad = weight.grad.flatten(1)
+        super().step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for weight in self._weights:
+            weight.grad = None
+
+
 def _optimizers(model: nn.Module, recipe: StageRecipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of transformer blocks, AdamW for the rest."""
+    """Muon for the matrices and convolutions of blocks, AdamW for the rest."""
     matrices, others = [], []
     for name, parameter in model.named_parameters():
-        in_block = parameter.ndim == 2 and "block" in name and "table" not in name
+        in_block = parameter.ndim in (2, 4) and "block" in name and "table" not in name
         (matrices if in_block else others).append(parameter)
     settings: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     result: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, betas=(0.9, 0.98), **settings)]
     if matrices:
-        result.append(torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **settings))
+        result.append(_Muon(matrices, adjust_lr_fn="match_rms_adamw", **settings))
     return result
 
 
@@ -151,7 +172,12 @@ def _append(path: Path, row: dict[str, float]) -> None:
 
 
 def _progress(name: str, start: int, stop: int, curve: Path) -> Iterator[int]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as progress:
         task = progress.add_task(f"{name} ({curve})", total=stop, completed=start)
         for step in range(start, stop):

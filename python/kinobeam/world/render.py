@@ -83,7 +83,9 @@ def render(
         rows = [n for n, s in enumerate(scenes) if len(s.objects) > slot]
         objects = [scenes[n].objects[slot] for n in rows]
         alpha = _coverage(objects, [tracks[n][slot] for n in rows], size)[..., None]
-        paint = torch.tensor([_shade(o.colour, rngs[n]) for n, o in zip(rows, objects, strict=True)])
+        paint = torch.tensor(
+            [_shade(o.colour, rngs[n]) for n, o in zip(rows, objects, strict=True)]
+        )
         video[rows] = torch.lerp(video[rows], paint[:, None, None, None, :], alpha)
     return video.permute(0, 4, 1, 2, 3).contiguous()
 
@@ -106,7 +108,9 @@ def _boxes(relation: str) -> tuple[_Box, _Box]:
     return (*first, 0.0, 1.0), (*second, 0.0, 1.0)
 
 
-def _track(obj: SceneObject, box: _Box, num_frames: int, rng: random.Random, *, scale: float) -> Track:
+def _track(
+    obj: SceneObject, box: _Box, num_frames: int, rng: random.Random, *, scale: float
+) -> Track:
     x0, x1, y0, y1 = box
     time = [i / max(num_frames - 1, 1) for i in range(num_frames)]
     radius = [scale * rng.uniform(*_SIZE_RANGES[obj.size])] * num_frames
@@ -154,7 +158,12 @@ def background_image(name: str, size: int, *, low: float, high: float) -> Tensor
     return torch.full((size, size), low)
 
 
-_LEVELS = {"dark": (0.08, 0.08), "light": (0.92, 0.92), "gradient": (0.15, 0.75), "striped": (0.32, 0.62)}
+_LEVELS = {
+    "dark": (0.08, 0.08),
+    "light": (0.92, 0.92),
+    "gradient": (0.15, 0.75),
+    "striped": (0.32, 0.62),
+}
 
 
 def background_levels(name: str) -> tuple[float, float]:
@@ -182,7 +191,9 @@ def _coverage(objects: list[SceneObject], tracks: list[Track], size: int) -> Ten
     return shape_coverage(shapes, stack("x"), stack("y"), stack("radius"), stack("angle"), size)
 
 
-def shape_coverage(shapes: Tensor, x: Tensor, y: Tensor, radius: Tensor, angle: Tensor, size: int) -> Tensor:
+def shape_coverage(
+    shapes: Tensor, x: Tensor, y: Tensor, radius: Tensor, angle: Tensor, size: int
+) -> Tensor:
     """Antialiased masks of shapes.
 
     Args:

@@ -52,8 +52,12 @@ def train_reward(recipe: WorldRecipe, vae: AutoencoderKL, folder: Path) -> Video
         scenes, clean = draw_clips(recipe, seeds)
         videos = degrade(vae, clean, generator)
         captions = draw_captions(scenes, generator)
-        wrong = [change_one_attribute(s, random.Random(n)) for s, n in zip(scenes, seeds, strict=True)]
-        spoilt_rows = [i for i, s in enumerate(scenes) if s.main.motion in _MOVING][: len(scenes) // 2]
+        wrong = [
+            change_one_attribute(s, random.Random(n)) for s, n in zip(scenes, seeds, strict=True)
+        ]
+        spoilt_rows = [i for i, s in enumerate(scenes) if s.main.motion in _MOVING][
+            : len(scenes) // 2
+        ]
         spoilt = spoil_motion(videos[spoilt_rows], generator)
         with torch.autocast("cpu", torch.bfloat16):
             return _losses(
@@ -80,7 +84,9 @@ def _losses(
     similar = model.project_video(video[:count]) @ model.project_text(text).T
     logits = similar.float() * model.log_temperature.exp()
     rows = torch.arange(count)
-    contrast = functional.cross_entropy(logits, rows) + functional.cross_entropy(logits.T[:count], rows)
+    contrast = functional.cross_entropy(logits, rows) + functional.cross_entropy(
+        logits.T[:count], rows
+    )
     pairs_video = torch.cat([video[:count], video[:count], video[count:]])
     pairs_text = torch.cat([text, text[spoilt_rows]])
     match = model.match(pairs_video, pairs_text, torch.cat([mask, mask[spoilt_rows]])).float()
@@ -88,7 +94,12 @@ def _losses(
     truth[:count] = 1
     matching = functional.binary_cross_entropy_with_logits(match, truth)
     correct = ((match > 0) == truth.bool()).float().mean()
-    return {"loss": matching + 0.25 * contrast, "matching": matching, "contrast": contrast, "correct": correct}
+    return {
+        "loss": matching + 0.25 * contrast,
+        "matching": matching,
+        "contrast": contrast,
+        "correct": correct,
+    }
 
 
 def change_one_attribute(scene: Scene, rng: random.Random) -> Scene:
@@ -98,7 +109,9 @@ def change_one_attribute(scene: Scene, rng: random.Random) -> Scene:
     while True:
         name = rng.choice(names)
         if name == "background":
-            return replace(scene, background=rng.choice([b for b in BACKGROUNDS if b != scene.background]))
+            return replace(
+                scene, background=rng.choice([b for b in BACKGROUNDS if b != scene.background])
+            )
         value = rng.choice([c for c in _CHOICES[name] if c != getattr(first, name)])
         try:
             return replace(scene, objects=(replace(first, **{name: value}), *scene.objects[1:]))
@@ -117,17 +130,25 @@ def degrade(vae: AutoencoderKL, videos: Tensor, generator: torch.Generator) -> T
         strength = torch.rand(len(videos), 1, 1, 1, 1, generator=generator) * 0.4
         latents = latents + strength * torch.randn(latents.shape, generator=generator)
         decoded = decode_latents(vae, latents).float()
-    blurred = functional.avg_pool3d(decoded, (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False)
+    blurred = functional.avg_pool3d(
+        decoded, (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False
+    )
     amount = torch.rand(len(videos), 1, 1, 1, 1, generator=generator)
     kind = torch.randint(4, (len(videos), 1, 1, 1, 1), generator=generator)
-    return torch.where(kind == 0, videos, torch.where(kind == 1, torch.lerp(decoded, blurred, amount), decoded))
+    return torch.where(
+        kind == 0, videos, torch.where(kind == 1, torch.lerp(decoded, blurred, amount), decoded)
+    )
 
 
 def spoil_motion(videos: Tensor, generator: torch.Generator) -> Tensor:
     """Clips of moving objects whose motion is wrong: frozen, reversed, shuffled, or jumping."""
     num_frames, size = videos.shape[2], videos.shape[-1]
     still = torch.randint(num_frames, (1,), generator=generator).expand(num_frames)
-    orders = [still, torch.arange(num_frames - 1, -1, -1), torch.randperm(num_frames, generator=generator)]
+    orders = [
+        still,
+        torch.arange(num_frames - 1, -1, -1),
+        torch.randperm(num_frames, generator=generator),
+    ]
     kinds = torch.randint(4, (len(videos),), generator=generator).tolist()
     reach = max(int(_JUMP * size), 1)
     result = []

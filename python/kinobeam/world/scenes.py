@@ -277,7 +277,9 @@ def prompt_set(name: str, count: int, *, seed: int = 0, held_out: bool = True) -
     if motions is None:
         raise ValueError(f"prompt set: expected all, {', '.join(DYNAMICS)}; got {name!r}")
     rng = random.Random(f"{name}/{seed}")
-    by_motion = {m: [s for s in single_scenes(held_out=held_out) if s.main.motion == m] for m in motions}
+    by_motion = {
+        m: [s for s in single_scenes(held_out=held_out) if s.main.motion == m] for m in motions
+    }
     by_motion = {m: rng.sample(s, len(s)) for m, s in by_motion.items() if s}
     rounds = itertools.count()
     prompts: list[str] = []

@@ -6,7 +6,14 @@ import string
 
 from transformers import T5Tokenizer
 
-from kinobeam.world.scenes import NUM_PARAPHRASES, RELATIONS, Scene, SceneObject, caption, single_scenes
+from kinobeam.world.scenes import (
+    NUM_PARAPHRASES,
+    RELATIONS,
+    Scene,
+    SceneObject,
+    caption,
+    single_scenes,
+)
 
 
 def build_tokenizer() -> T5Tokenizer:
@@ -24,4 +31,6 @@ def _every_wording() -> list[str]:
     texts = [caption(scene, p) for scene in scenes for p in range(NUM_PARAPHRASES)]
     first = SceneObject("red", "circle", "left", "small", "slowly")
     second = SceneObject("blue", "square", "still", "large", "quickly")
-    return texts + [caption(Scene((first, second), "dark", r)) for r in RELATIONS] + ["quickly large"]
+    return (
+        texts + [caption(Scene((first, second), "dark", r)) for r in RELATIONS] + ["quickly large"]
+    )

@@ -117,7 +117,10 @@ class VideoTextModel(nn.Module):
         """Write `config.json`, `model.safetensors` (float16) and the tokenizer."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
-        save_file({k: v.half().contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
+        save_file(
+            {k: v.half().contiguous() for k, v in self.state_dict().items()},
+            folder / "model.safetensors",
+        )
         self.tokenizer.save_pretrained(folder)
 
     @classmethod
@@ -141,7 +144,9 @@ class _Block(nn.Module):
         self.num_heads = num_heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width)
+        )
         self.cross = nn.ModuleDict()
         if cross:
             self.cross = nn.ModuleDict(
@@ -153,7 +158,9 @@ class _Block(nn.Module):
                 }
             )
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, *, mask: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
         q, k, v = self.qkv(self.norm1(x)).chunk(3, dim=-1)
         x = x + self.out(self._attend(q, k, v, mask))
         if context is not None:

@@ -1,7 +1,7 @@
 """Calls of one fixed batch shape: what makes results independent of a row's neighbours.
 
-Networks may round differently at different batch shapes, so every call has exactly `micro_batch` rows;
-a short batch is filled up by repeating its last row.
+Networks may round differently at different batch shapes, so every call has exactly `micro_batch`
+rows; a short batch is filled up by repeating its last row.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ class SearchConfig:
     """How to search over latents while sampling.
 
     Best-of-N is `num_candidates=1`, greedy search is `num_beams=1`, diffusion latent beam search
-    (DLBS) is the rest, and with `num_lookahead_steps > 1` it is DLBS-LA. Spend a budget on look-ahead
-    first, then on beams and candidates, then on sampling steps.
+    (DLBS) is the rest, and with `num_lookahead_steps > 1` it is DLBS-LA. Spend a budget on
+    look-ahead first, then on beams and candidates, then on sampling steps.
 
     Args:
         method: `"none"`, `"best_of_n"`, `"greedy"` or `"dlbs"`.
@@ -60,7 +60,8 @@ class SearchConfig:
         high, low = self.search_range
         if not 1 >= high > low >= 0:
             raise ValueError(
-                f"search_range: expected (high, low) with 1 >= high > low >= 0, got {self.search_range}"
+                "search_range: expected (high, low) with 1 >= high > low >= 0, "
+                f"got {self.search_range}"
             )
 
     @property

@@ -18,7 +18,7 @@ _REFUSED = {
 
 
 class Level(NamedTuple):
-    """A noise level: `timestep` is what the network is told, alpha and sigma what the latent has."""
+    """A noise level: the network is told `timestep`, the latent has `alpha` and `sigma`."""
 
     timestep: float
     alpha: float

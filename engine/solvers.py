@@ -34,7 +34,7 @@ def clean_and_noise(
     eps = alpha p + sigma z. sample: x0 = p, eps = (z - alpha p) / sigma.
 
     Notes:
-        x0 is clamped when the schedule clips; eps is not recomputed, as in diffusers' `DDIMScheduler`.
+        x0 is clamped when the schedule clips; eps stays, as in diffusers' `DDIMScheduler`.
     """
     alpha, sigma = level.alpha, level.sigma
     if schedule.prediction_type == "epsilon":

@@ -1,6 +1,7 @@
 """What the engine asks of models and rewards, and what it passes between its parts.
 
-Legend: N rows, G prompts, B beams, C latent channels, F frames, h and w latent positions, H and W pixels.
+Legend: N rows, G prompts, B beams, C latent channels, F frames, h and w latent positions, H and W
+pixels.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Denoiser(Protocol):
     def __call__(
         self, latents: Tensor, timesteps: Tensor, tensors: dict[str, Tensor], guidance_scale: float
     ) -> Tensor:
-        """(N, C, F, h, w) -> (N, C, F, h, w); `timesteps` (N,); `tensors` stacked over the N rows."""
+        """(N, C, F, h, w) to the same; `timesteps` (N,); `tensors` stacked over the N rows."""
         ...
 
 
@@ -59,7 +60,7 @@ class RewardOutput(NamedTuple):
 
 @runtime_checkable
 class Reward(Protocol):
-    """Scores videos (N, 3, F, H, W) in [0, 1] against N prompts; a plain (N,) tensor will do too."""
+    """Scores videos (N, 3, F, H, W) in [0, 1] against N prompts; may return a plain (N,) tensor."""
 
     def __call__(
         self, videos: Tensor, prompts: list[str], **columns: Any
@@ -91,7 +92,7 @@ class StepTrace:
     timestep: float
     num_candidates: int
     scores: list[list[float]] | None
-    """[prompt][candidate], candidate n = beam * num_candidates + ordinal; None: nothing was scored."""
+    """[prompt][candidate], candidate n = beam * num_candidates + ordinal; None: not scored."""
     kept: list[list[int]]
     """[prompt][slot] -> candidate."""
     rank: list[list[int]]

@@ -61,8 +61,8 @@ class Search:
     ) -> None:
         if config.candidates > 1 and eta <= 0:
             raise ValueError(
-                f"eta: {config.candidates} candidates of a beam differ by the noise of the step, so "
-                f"expected eta > 0, got {eta}; leave eta unset or use num_candidates=1"
+                f"eta: {config.candidates} candidates of a beam differ by the noise of the step, "
+                f"so expected eta > 0, got {eta}; leave eta unset or use num_candidates=1"
             )
         if config.candidates == 1 and config.search_range != (1.0, 0.0):
             raise ValueError(

@@ -45,8 +45,8 @@ class Engine:
         pipe: a loaded pipeline; weights are shared, the pipeline is not changed.
         reward: used by a search whose call names none.
         defaults: steps and guidance when a call does not say; the pipeline's own if None.
-        micro_batch: latents per network call. Results are bit-identical for any mix of prompts, beams
-            and candidates at an equal `micro_batch`, and within 1e-4 across values. Default: what a
+        micro_batch: latents per network call. Results are bit-identical for any mix of prompts,
+            beams and candidates at an equal `micro_batch`, and within 1e-4 across values. Default: what a
             call needs, at most 8.
 
     Example:
@@ -85,8 +85,8 @@ class Engine:
         """Load a pipeline folder, or a repository of the hub, by diffusers.
 
         Args:
-            folder_or_hub_id: a folder with `model_index.json`. A `kinobeam.json` beside it may declare
-                a default reward and default settings.
+            folder_or_hub_id: a folder with `model_index.json`. A `kinobeam.json` beside it may
+                declare a default reward and default settings.
             device: where to put it; the first CUDA device if there is one, else the CPU.
             dtype: of the weights; float32 by default.
             micro_batch: see the class.
@@ -143,12 +143,12 @@ class Engine:
             guidance_scale: classifier-free guidance; at 1 or below there is none.
             num_frames, height, width: must be the model's own where given.
             eta: noise of a DDIM step. Default 0 without candidates, 1 with several per beam.
-            seed: one integer for every prompt, or one per prompt. Default: drawn from torch's state.
+            seed: one integer for every prompt, or one per prompt. Default: a random one.
             generator: draws the first latents exactly as the diffusers pipeline would; the noise of
                 the steps then follows its initial seed.
             latents: (G, C, F, h, w) the first latents themselves.
             search: what to search; nothing by default.
-            reward: `(videos (N, 3, F, H, W) in [0, 1], prompts, **columns) -> (N,)`, higher is better.
+            reward: `(videos (N, 3, F, H, W) in [0, 1], prompts) -> (N,)`, higher is better.
                 Default: the one that the model folder declares.
             output_type: `"pt"`, `"np"`, `"pil"` or `"latent"`.
             micro_batch: for this call; see the class.

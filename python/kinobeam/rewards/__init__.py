@@ -13,8 +13,8 @@ def load_reward(name: str, *, folder: str | Path | None = None) -> Any:
     """Load a reward by name.
 
     Args:
-        name: `"world"` (the embedded video-text model), or `"package.module:function"` for a callable
-            `(videos (N, 3, F, H, W) in [0, 1], prompts, **columns) -> (N,)` of your own.
+        name: `"world"` (the embedded video-text model), or `"package.module:function"` for a
+            callable `(videos (N, 3, F, H, W) in [0, 1], prompts, **columns) -> (N,)` of your own.
         folder: where the weights of a named reward lie; by default the embedded ones.
 
     Returns:

@@ -33,7 +33,7 @@ class WorldReward:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path | None = None) -> WorldReward:
-        """Load from a folder that `VideoTextModel.save_pretrained` wrote; default: the embedded one."""
+        """Load what `VideoTextModel.save_pretrained` wrote; default: the embedded folder."""
         return cls(VideoTextModel.from_pretrained(Path(folder or WORLD_LATTE / "reward")))
 
     def __call__(self, videos: Tensor, prompts: list[str], **columns: Any) -> RewardOutput:

@@ -46,7 +46,7 @@ def build_vae(recipe: WorldRecipe) -> AutoencoderKL:
 
 
 def train_vae(recipe: WorldRecipe, folder: Path) -> AutoencoderKL:
-    """Train on single frames; sets `scaling_factor` to 1 / std of the latents.
+    """Train on single frames, then make every latent channel standard.
 
     The loss is L1 + squared error, weighted towards coloured pixels since objects are small, plus a
     slight KL.
@@ -68,11 +68,24 @@ def train_vae(recipe: WorldRecipe, folder: Path) -> AutoencoderKL:
     torch.manual_seed(recipe.seed)
     vae = train_stage("vae", build_vae(recipe), loss_fn, recipe.vae, folder)
     assert isinstance(vae, AutoencoderKL)
-    frames = _draw_frames(recipe, 512, torch.Generator().manual_seed(2**31))
-    with torch.no_grad():
-        std = vae.encode(frames * 2 - 1).latent_dist.mean.std().item()
-    vae.register_to_config(scaling_factor=round(1 / std, 4))
+    standardise_latents(vae, _draw_frames(recipe, 1024, torch.Generator().manual_seed(2**31)))
     return vae
+
+
+@torch.no_grad()
+def standardise_latents(vae: AutoencoderKL, frames: Tensor) -> None:
+    """Fold an affine map into the convolutions around the latents: every channel then has mean 0 and
+    variance 1 over `frames` (N, 3, H, W) in [0, 1], and the autoencoder computes what it did.
+    """
+    latents = vae.encode(frames * 2 - 1).latent_dist.mean
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    into, out = vae.quant_conv, vae.post_quant_conv
+    count = len(mean)
+    out.bias += (out.weight * mean[:, None, None]).sum((1, 2, 3))
+    out.weight *= std[:, None, None]
+    into.weight[:count] /= std[:, None, None, None]
+    into.bias[:count] = (into.bias[:count] - mean) / std
+    into.bias[count:] -= 2 * std.log()
 
 
 def _draw_frames(recipe: WorldRecipe, count: int, generator: torch.Generator) -> Tensor:
@@ -87,7 +100,7 @@ def _draw_frames(recipe: WorldRecipe, count: int, generator: torch.Generator) ->
 
 @torch.no_grad()
 def encode_videos(vae: AutoencoderKL, videos: Tensor) -> Tensor:
-    """Mean latents (N, C, F, h, w), scaled to unit variance, of videos (N, 3, F, H, W) in [0, 1]."""
+    """Standardised mean latents (N, C, F, h, w) of videos (N, 3, F, H, W) in [0, 1]."""
     num_frames = videos.shape[2]
     frames = videos.transpose(1, 2).flatten(0, 1) * 2 - 1
     latents = vae.encode(frames).latent_dist.mean * vae.config.scaling_factor

@@ -18,11 +18,16 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 from kinobeam.world.autoencoder import encode_videos
 from kinobeam.world.clips import draw_captions, draw_clips, draw_scenes, draw_seeds
 from kinobeam.world.config import WorldRecipe
-from kinobeam.world.loop import is_main_process, num_processes, train_stage, wait_for_everyone
+from kinobeam.world.loop import (
+    num_processes,
+    process_rank,
+    train_stage,
+    wait_for_everyone,
+)
 from kinobeam.world.scenes import Scene
 from kinobeam.world.text import build_tokenizer
 
-_ENCODE_BATCH = 64
+_ENCODE_BATCH = 16
 
 
 class BaseModel(nn.Module):
@@ -167,17 +172,29 @@ def _encoded_bank(
 ) -> tuple[list[Scene], Tensor]:
     """Scenes and their latents (N, C, F, h, w) as float16; encoded once and kept in `folder`."""
     seeds = draw_seeds(recipe.num_bank_clips, torch.Generator().manual_seed(recipe.seed + 1))
-    path = folder / "bank.pt"
-    if is_main_process() and not path.exists():
-        chunks = (seeds[i : i + _ENCODE_BATCH] for i in range(0, len(seeds), _ENCODE_BATCH))
-        clips = (draw_clips(recipe, chunk)[1] for chunk in chunks)
-        torch.save(torch.cat([encode_videos(vae, videos).half() for videos in clips]), path)
+    size = num_processes()
+    parts = [folder / f"bank-{rank}-of-{size}.pt" for rank in range(size)]
+    own = parts[process_rank()]
+    if not own.exists():
+        share = seeds[
+            process_rank() * len(seeds) // size : (process_rank() + 1) * len(seeds) // size
+        ]
+        torch.save(_encode_clips(recipe, vae, share), own)
     wait_for_everyone()
-    return draw_scenes(seeds), torch.load(path, weights_only=True)
+    return draw_scenes(seeds), torch.cat([torch.load(part, weights_only=True) for part in parts])
+
+
+def _encode_clips(recipe: WorldRecipe, vae: AutoencoderKL, seeds: list[int]) -> Tensor:
+    latents = []
+    for start in range(0, len(seeds), _ENCODE_BATCH):
+        _, videos = draw_clips(recipe, seeds[start : start + _ENCODE_BATCH])
+        with torch.autocast("cpu", torch.bfloat16):
+            latents.append(encode_videos(vae, videos).half())
+    return torch.cat(latents)
 
 
 def _use_plain_attention(transformer: LatteTransformer3DModel) -> None:
-    """Matmul and softmax: SDPA's CPU backward is several times slower on thousands of short rows."""
+    """Matmul and softmax: SDPA's CPU backward is slower on thousands of short rows."""
     for module in transformer.modules():
         if isinstance(module, Attention):
             module.set_processor(AttnProcessor())

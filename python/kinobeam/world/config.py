@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class StageRecipe:
-    """How one model is trained: `num_steps` of `batch_size`, warm-up, flat, linear decay to zero."""
+    """How one model is trained: steps of `batch_size`; warm-up, flat, linear decay to zero."""
 
     num_steps: int
     batch_size: int
@@ -21,7 +21,8 @@ class StageRecipe:
     def __post_init__(self) -> None:
         if self.num_steps < 1 or self.batch_size < 1:
             raise ValueError(
-                f"num_steps and batch_size are at least 1, got {self.num_steps} and {self.batch_size}"
+                f"expected num_steps and batch_size of at least 1, got {self.num_steps} and "
+                f"{self.batch_size}"
             )
 
     def learning_rate_at(self, step: int) -> float:
@@ -56,7 +57,7 @@ class WorldRecipe:
     num_layers: int = 4
     patch_size: int = 2
     caption_dropout: float = 0.1
-    num_bank_clips: int = 24_576
+    num_bank_clips: int = 16_384
 
     reward_width: int = 128
     reward_video_layers: int = 4

@@ -1,7 +1,8 @@
 """The training loop that every model of the world shares: exact resume, EMA, a curve on disk.
 
 With several processes each draws its own share of the batch, and gradients are averaged. On a CPU,
-processes of one thread each beat one process of many threads, which wait for each other at every loop.
+processes of one thread each beat one process of many threads, which wait for each other at every
+loop.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def train_stage(
 ) -> nn.Module:
     """Train `model` and return its exponential moving average.
 
-    Every step draws from a generator seeded by step and rank alone, so a run that was cut and resumed
-    from `folder/{name}.pt` ends with the same weights as an uninterrupted one.
+    Every step draws from a generator seeded by step and rank alone, so a run that was cut and
+    resumed from `folder/{name}.pt` ends with the same weights as an uninterrupted one.
 
     Args:
         name: names the checkpoint and the curve `folder/{name}.jsonl`.
@@ -50,7 +51,7 @@ def train_stage(
         _cut_curve(curve, start)
         steps = _progress(name, start, recipe.num_steps, curve)
     for step in steps:
-        generator = torch.Generator().manual_seed(step * num_processes() + _rank())
+        generator = torch.Generator().manual_seed(step * num_processes() + process_rank())
         losses = loss_fn(model, generator)
         losses["loss"].backward()
         _average_gradients(model)
@@ -74,7 +75,7 @@ def num_processes() -> int:
 
 
 def is_main_process() -> bool:
-    return _rank() == 0
+    return process_rank() == 0
 
 
 def wait_for_everyone() -> None:
@@ -83,7 +84,7 @@ def wait_for_everyone() -> None:
         dist.barrier()
 
 
-def _rank() -> int:
+def process_rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 

@@ -1,6 +1,7 @@
 """Rendering of scenes to clips: antialiased, batched, seeded.
 
-Legend: N clips, O objects of a scene, F frames, H height, W width. Lengths are fractions of the frame.
+Legend: N clips, O objects of a scene, F frames, H height, W width. Lengths are fractions of the
+frame.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ def _track(
 
 
 def _start(moves: list[float], low: float, high: float, rng: random.Random) -> float:
-    """A start from which the whole path stays inside [low, high]; its middle when there is no room."""
+    """A start that keeps the whole path inside [low, high]; the middle when there is no room."""
     low, high = low - min(moves), high - max(moves)
     return rng.uniform(low, high) if low < high else (low + high) / 2
 
@@ -225,7 +226,7 @@ def _square(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _triangle(u: Tensor, v: Tensor) -> Tensor:
-    """Equilateral, point up, centroid at the origin: the largest distance beyond its three sides."""
+    """Equilateral, point up, centroid at the origin: the largest distance beyond its sides."""
     slanted = u.abs() * math.cos(math.pi / 6) - v * 0.5
     return torch.maximum(v, slanted) - 0.56
 

@@ -1,7 +1,7 @@
 """Training of the world's video-text model: contrastive and matching, with hard negatives.
 
-Negatives are captions with one attribute changed, and clips whose motion is spoilt (frozen, reversed,
-shuffled, jumping): what a weak base model gets wrong. The judge has no part in it.
+Negatives are captions with one attribute changed, and clips whose motion is spoilt (frozen,
+reversed, shuffled, jumping): what a weak base model gets wrong. The judge has no part in it.
 """
 
 from __future__ import annotations

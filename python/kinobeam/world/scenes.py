@@ -87,7 +87,7 @@ def is_held_out(obj: SceneObject) -> bool:
 
 
 def single_scenes(*, held_out: bool) -> list[Scene]:
-    """Every one-object scene without size or speed, of the training part or of the held-out part."""
+    """Every one-object scene without size or speed, of the training or of the held-out part."""
     return [
         Scene((obj,), background)
         for obj in _all_objects()

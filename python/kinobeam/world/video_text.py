@@ -1,7 +1,7 @@
 """The world's video-text model: two towers, a fusion encoder with cross-attention, a matching head.
 
-It plays the part that InternVideo2 plays for large models. Legend: N clips, F frames, P patches of a
-frame, L caption tokens, D width.
+It plays the part that InternVideo2 plays for large models. Legend: N clips, F frames, P patches of
+a frame, L caption tokens, D width.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class VideoTextConfig:
 
 
 class VideoTextOutput(NamedTuple):
-    """`match_logit` (N,): log-odds that clip n shows caption n; `cosine` (N,): of the two towers."""
+    """`match_logit` (N,): log-odds that clip n shows caption n; `cosine` (N,) of the towers."""
 
     match_logit: Tensor
     cosine: Tensor

@@ -25,6 +25,7 @@ from kinobeam.assets import WORLD_LATTE
 from kinobeam.benchmarks.statistics import Interval, mean_interval, share_interval
 from kinobeam.engine.config import SearchConfig
 from kinobeam.pipeline import Engine
+from kinobeam.processes import take_cores
 from kinobeam.world.judge import judge
 from kinobeam.world.scenes import prompt_set
 
@@ -93,6 +94,7 @@ def run(config: SearchBenchConfig) -> None:
         for method in config.methods
         if (method, index) not in done
     ]
+    _end_last_line(config.output)
     if jobs:
         _measure(config, setup, jobs)
     rows = _rows(config.output, setup["id"])
@@ -106,8 +108,11 @@ def _measure(
     config: SearchBenchConfig, setup: dict[str, Any], jobs: list[tuple[str, int, str]]
 ) -> None:
     context = torch.multiprocessing.get_context("spawn")
+    ranks = context.Queue()
+    for rank in range(config.num_processes):
+        ranks.put((rank, config.num_processes))
     with (
-        context.Pool(config.num_processes, _start_worker, (config.model,)) as pool,
+        context.Pool(config.num_processes, _start_worker, (config.model, ranks)) as pool,
         config.output.open("a") as file,
     ):
         results = pool.imap_unordered(_measure_one, jobs)
@@ -119,9 +124,9 @@ def _measure(
 _engine: Engine | None = None
 
 
-def _start_worker(model: Path) -> None:
+def _start_worker(model: Path, ranks: Any) -> None:
     global _engine
-    torch.set_num_threads(1)
+    take_cores(*ranks.get())
     _engine = Engine.from_pretrained(model)
 
 
@@ -177,6 +182,13 @@ def _rows(path: Path, setup_id: str) -> list[dict[str, Any]]:
         return []
     rows = (json.loads(line) for line in path.read_text().splitlines() if line.endswith("}"))
     return [row for row in rows if row["setup"] == setup_id]
+
+
+def _end_last_line(path: Path) -> None:
+    """A run that was cut may have left half a line, which must not swallow the next row."""
+    if path.exists() and path.read_bytes()[-1:] not in (b"\n", b""):
+        with path.open("a") as file:
+            file.write("\n")
 
 
 def _by_method(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

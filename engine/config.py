@@ -57,6 +57,10 @@ class SearchConfig:
                     f"{name}: method {self.method!r} always has 1, got {getattr(self, name)}; "
                     f"use method='dlbs' for more"
                 )
+        if not isinstance(self.search_range, tuple) or len(self.search_range) != 2:
+            raise ValueError(
+                f"search_range: expected a tuple (high, low), got {self.search_range!r}"
+            )
         high, low = self.search_range
         if not 1 >= high > low >= 0:
             raise ValueError(

@@ -117,7 +117,7 @@ def checked_scores(output: Any, count: int) -> Tensor:
     if not isinstance(scores, Tensor):
         raise TypeError(
             f"reward: expected a tensor of {count} scores or a RewardOutput, got "
-            f"{type(output).__name__}; return torch.tensor([...]), one number per video"
+            f"{_described(output)}; return torch.tensor([...]), one number per video"
         )
     if scores.shape != (count,):
         raise ValueError(
@@ -131,3 +131,9 @@ def checked_scores(output: Any, count: int) -> Tensor:
             "them, so return -inf for a video that cannot be scored"
         )
     return scores.detach().to(torch.float32)
+
+
+def _described(output: Any) -> str:
+    if isinstance(output, RewardOutput):
+        return f"a RewardOutput whose scores are {type(output.scores).__name__}"
+    return type(output).__name__

@@ -69,6 +69,12 @@ class Schedule:
         _check(config, num_inference_steps)
         own = type(scheduler).from_config(config)
         own.set_timesteps(num_inference_steps)
+        if own.timesteps.max() >= config.num_train_timesteps:
+            raise ValueError(
+                f"num_inference_steps: {num_inference_steps} steps with steps_offset "
+                f"{config.steps_offset} begin at timestep {own.timesteps.max()}, expected at most "
+                f"{config.num_train_timesteps - 1}; take fewer steps"
+            )
         alphas_cumprod = own.alphas_cumprod.double()
         stride = config.num_train_timesteps // num_inference_steps
         levels, next_levels = [], []
@@ -110,6 +116,8 @@ def _level(timestep: float, alpha_squared: Tensor) -> Level:
 
 
 def _check(config: Any, num_inference_steps: int) -> None:
+    if isinstance(num_inference_steps, bool) or not isinstance(num_inference_steps, int):
+        raise TypeError(f"num_inference_steps: expected an integer, got {num_inference_steps!r}")
     if not 1 <= num_inference_steps <= config.num_train_timesteps:
         raise ValueError(
             f"num_inference_steps: expected 1 to {config.num_train_timesteps} (the scheduler's "

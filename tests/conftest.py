@@ -3,6 +3,7 @@
 import random
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,3 +45,14 @@ def poisoned_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.empty gives NaN (integers: the largest), so that an output left unwritten shows."""
     for name in ("empty", "empty_like", "empty_strided"):
         monkeypatch.setattr(torch, name, _poison(getattr(torch, name)))
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder like the embedded one, trained for seconds: all in place, nothing learnt."""
+    from kinobeam.world.config import tiny_recipe
+    from kinobeam.world.train import train_world
+
+    folder = tmp_path_factory.mktemp("tiny-world")
+    train_world(tiny_recipe(), folder / "work", folder / "model")
+    return folder / "model"

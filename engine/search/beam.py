@@ -76,6 +76,13 @@ class Search:
             )
         self.models, self.schedule, self.config = models, schedule, config
         self.eta, self.observe = eta, observe
+        # The last step chooses among beams that earlier steps have made.
+        if not any(self._inside(step) for step in range(max(schedule.num_steps - 1, 1))):
+            raise ValueError(
+                f"search_range: expected a range with at least one step before the last in it, got "
+                f"{config.search_range}, which none of the {schedule.num_steps} timesteps falls "
+                "into; widen it or take more steps"
+            )
 
     @torch.no_grad()
     def run(self, seeds: list[int], first_latents_G: Tensor | None = None) -> SearchResult:

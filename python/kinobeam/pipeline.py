@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +48,8 @@ class Engine:
         reward: used by a search whose call names none.
         defaults: steps and guidance when a call does not say; the pipeline's own if None.
         micro_batch: latents per network call. Results are bit-identical for any mix of prompts,
-            beams and candidates at an equal `micro_batch`, and within 1e-4 across values. Default: what a
-            call needs, at most 8.
+            beams and candidates at an equal `micro_batch`, and within 1e-4 across values. Default:
+            what a call needs, at most 8.
 
     Example:
         >>> import kinobeam
@@ -71,7 +73,7 @@ class Engine:
         self.defaults = defaults or Defaults(
             self._adapted.num_inference_steps, self._adapted.guidance_scale
         )
-        self.micro_batch = micro_batch
+        self.micro_batch = _checked_micro_batch(micro_batch)
 
     @classmethod
     def from_pretrained(
@@ -165,6 +167,10 @@ class Engine:
             Beam 0 of a search starts from the noise of the plain sample of the same seed.
         """
         prompts = _checked_prompts(prompt)
+        if not isinstance(negative_prompt, str):
+            raise TypeError(f"negative_prompt: expected a string, got {negative_prompt!r}")
+        if search is not None and not isinstance(search, SearchConfig):
+            raise TypeError(f"search: expected a kinobeam.SearchConfig, got {search!r}")
         self._check_sizes(num_frames, height, width)
         if output_type not in OUTPUT_TYPES:
             raise ValueError(
@@ -181,7 +187,9 @@ class Engine:
             else num_inference_steps
         )
         scale = self.defaults.guidance_scale if guidance_scale is None else guidance_scale
-        rows = _checked_micro_batch(micro_batch or self.micro_batch, config.pool * len(prompts))
+        _check_number("guidance_scale", scale)
+        rows = _checked_micro_batch(micro_batch) or self.micro_batch
+        rows = rows or min(config.pool * len(prompts), _MAX_MICRO_BATCH)
         adapted = self._adapted
         models = Models(
             adapted.denoiser,
@@ -237,6 +245,8 @@ class Engine:
         if latents is not None:
             if generator is not None:
                 raise ValueError("latents: got a generator too; give one of the two")
+            if not isinstance(latents, Tensor):
+                raise TypeError(f"latents: expected a tensor, got {type(latents).__name__}")
             if tuple(latents.shape) != shape:
                 raise ValueError(f"latents: expected shape {shape}, got {tuple(latents.shape)}")
             return latents.to(device, torch.float32)
@@ -261,7 +271,7 @@ def _load_pipeline(source: str | Path, dtype: torch.dtype) -> Any:
         )
     try:
         return DiffusionPipeline.from_pretrained(str(source), dtype=dtype)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"model: expected a diffusers pipeline folder or a hub id, could not load "
             f"{str(source)!r}: {error}"
@@ -272,7 +282,10 @@ def _read_card(folder: Path) -> dict[str, Any]:
     path = folder / MODEL_CARD
     if not path.is_file():
         return {}
-    card: dict[str, Any] = json.loads(path.read_text())
+    try:
+        card: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"model: expected JSON in {path}: {error}") from error
     return card
 
 
@@ -288,6 +301,7 @@ def _checked_prompts(prompt: str | Sequence[str]) -> list[str]:
 def _checked_eta(eta: float | None, config: SearchConfig) -> float:
     if eta is None:
         return 1.0 if config.candidates > 1 else 0.0
+    _check_number("eta", eta)
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected a number from 0 to 1, got {eta}")
     return eta
@@ -299,22 +313,35 @@ def _checked_seeds(
     if seed is not None and generator is not None:
         raise ValueError("seed: got a generator too; give one of the two")
     if generator is not None:
+        if not isinstance(generator, torch.Generator):
+            raise TypeError(f"generator: expected a torch.Generator, got {generator!r}")
         return [generator.initial_seed() % _LARGEST_SEED] * count
     if seed is None:
         return [int(torch.randint(_LARGEST_SEED, (1,)).item())] * count
-    seeds = [seed] * count if isinstance(seed, int) else list(seed)
-    if len(seeds) != count or not all(
-        isinstance(s, int) and 0 <= s <= _LARGEST_SEED for s in seeds
-    ):
+    seeds = list(seed) if isinstance(seed, Sequence) else [seed] * count
+    if len(seeds) != count or not all(_is_seed(s) for s in seeds):
         raise ValueError(
             f"seed: expected one integer from 0 to 2^63 - 1, or {count} of them, got {seed!r}"
         )
     return seeds
 
 
-def _checked_micro_batch(micro_batch: int | None, num_rows: int) -> int:
+def _is_seed(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_SEED
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value}")
+
+
+def _checked_micro_batch(micro_batch: int | None) -> int | None:
     if micro_batch is None:
-        return min(num_rows, _MAX_MICRO_BATCH)
+        return None
+    if isinstance(micro_batch, bool) or not isinstance(micro_batch, int):
+        raise TypeError(f"micro_batch: expected an integer, got {micro_batch!r}")
     if micro_batch < 1:
         raise ValueError(f"micro_batch: expected at least 1, got {micro_batch}")
     return micro_batch

@@ -1,7 +1,7 @@
 """Latte behind the engine's Protocols.
 
-Legend: N rows, C latent channels, F frames, h and w latent positions, H and W pixels, L text tokens, D
-text width.
+Legend: N rows, C latent channels, F frames, h and w latent positions, H and W pixels, L text
+tokens, D text width.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def load_reward(name: str, *, folder: str | Path | None = None) -> Any:
         from kinobeam.rewards.world import WorldReward
 
         return WorldReward.from_pretrained(folder)
-    if ":" in name:
+    if isinstance(name, str) and ":" in name:
         return _load_function(name)
     raise ValueError(
         f"reward: expected one of {', '.join(_NAMES)} or 'package.module:function', got {name!r}"

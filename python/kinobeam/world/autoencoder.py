@@ -74,7 +74,7 @@ def train_vae(recipe: WorldRecipe, folder: Path) -> AutoencoderKL:
 
 @torch.no_grad()
 def standardise_latents(vae: AutoencoderKL, frames: Tensor) -> None:
-    """Fold an affine map into the convolutions around the latents: every channel then has mean 0 and
+    """Fold an affine map into the convolutions around the latents: every channel gets mean 0 and
     variance 1 over `frames` (N, 3, H, W) in [0, 1], and the autoencoder computes what it did.
     """
     latents = vae.encode(frames * 2 - 1).latent_dist.mean

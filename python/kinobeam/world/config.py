@@ -69,9 +69,9 @@ class WorldRecipe:
     vae: StageRecipe = field(
         default_factory=lambda: StageRecipe(600, 64, 4e-3, ema_decay=0.99, max_grad_norm=5.0)
     )
-    base: StageRecipe = field(default_factory=lambda: StageRecipe(3600, 64, 2e-3))
+    base: StageRecipe = field(default_factory=lambda: StageRecipe(2200, 64, 2e-3))
     reward: StageRecipe = field(
-        default_factory=lambda: StageRecipe(1200, 64, 1.5e-3, weight_decay=0.05)
+        default_factory=lambda: StageRecipe(600, 64, 1.5e-3, weight_decay=0.05)
     )
 
     @property

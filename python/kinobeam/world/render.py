@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kinobeam.world.scenes import BACKGROUNDS, COLOURS, RELATIONS, SHAPES, Scene, SceneObject
+from kinobeam.world.scenes import BACKGROUNDS, RELATIONS, SHAPES, Scene, SceneObject
 
 RGB: dict[str, tuple[float, float, float]] = {
     "red": (0.92, 0.10, 0.10),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,11 +11,13 @@ import torch
 import torch.distributed as dist
 from diffusers import AutoencoderKL, LattePipeline
 
+from kinobeam.processes import take_cores
 from kinobeam.world.autoencoder import train_vae
 from kinobeam.world.base_model import train_base
 from kinobeam.world.config import WorldRecipe
 from kinobeam.world.loop import is_main_process, wait_for_everyone
 from kinobeam.world.reward_model import train_reward
+from kinobeam.world.samples import write_samples
 from kinobeam.world.video_text import VideoTextModel
 
 MODEL_CARD = "kinobeam.json"
@@ -29,12 +30,14 @@ def train_world(recipe: WorldRecipe, work_folder: Path, model_folder: Path) -> N
 
     Args:
         recipe: sizes and budgets.
-        work_folder: checkpoints and curves (`*.jsonl`).
+        work_folder: checkpoints, curves (`*.jsonl`) and a picture of samples.
         model_folder: a `LattePipeline` folder with `reward/` and `kinobeam.json` beside its parts.
     """
     work_folder.mkdir(parents=True, exist_ok=True)
     vae = _stage_vae(recipe, work_folder)
     pipeline = train_base(recipe, vae, work_folder)
+    if is_main_process():
+        write_samples(pipeline, recipe, work_folder / "samples.png")
     reward = train_reward(recipe, vae, work_folder)
     if is_main_process():
         save_model_folder(pipeline, reward, recipe, model_folder)
@@ -49,6 +52,7 @@ def _stage_vae(recipe: WorldRecipe, folder: Path) -> AutoencoderKL:
             vae.save_pretrained(done)
         wait_for_everyone()
     vae = AutoencoderKL.from_pretrained(done)
+    vae.register_to_config(_name_or_path="")  # else the folder that ships names this machine's
     return vae.requires_grad_(False).eval()
 
 
@@ -95,7 +99,7 @@ def train_in_processes(
 def _worker(
     rank: int, size: int, meeting: str, recipe: WorldRecipe, work_folder: Path, model_folder: Path
 ) -> None:
-    torch.set_num_threads(max((os.cpu_count() or 1) // size, 1))
+    take_cores(rank, size)
     torch.set_float32_matmul_precision("medium")
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
     train_world(recipe, work_folder, model_folder)

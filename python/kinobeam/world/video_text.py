@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -71,9 +71,13 @@ class VideoTextModel(nn.Module):
         Args:
             videos: (N, 3, F, H, W) float in [0, 1], at the model's size and number of frames.
             captions: N strings.
+
+        Notes:
+            Captions are padded to a fixed length, so that a score does not depend, not even by
+            rounding, on the length of its neighbours' captions.
         """
         video_NPD = self.encode_video(videos)
-        text_NLD, mask_NL = self.encode_text(captions)
+        text_NLD, mask_NL = self.encode_text(captions, padding="max_length")
         cosine = (self.project_video(video_NPD) * self.project_text(text_NLD)).sum(-1)
         return VideoTextOutput(self.match(video_NPD, text_NLD, mask_NL), cosine)
 
@@ -84,11 +88,13 @@ class VideoTextModel(nn.Module):
             tokens = block(tokens)
         return tokens
 
-    def encode_text(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+    def encode_text(
+        self, captions: list[str], *, padding: Literal["longest", "max_length"] = "longest"
+    ) -> tuple[Tensor, Tensor]:
         """Word tokens (N, L, D) and their mask (N, L), True where a token stands."""
         limit = self.config.max_caption_tokens
         batch = self.tokenizer(
-            captions, padding="longest", truncation=True, max_length=limit, return_tensors="pt"
+            captions, padding=padding, truncation=True, max_length=limit, return_tensors="pt"
         )
         device = self.words.weight.device
         mask = batch.attention_mask.bool().to(device)

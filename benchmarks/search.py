@@ -90,8 +90,8 @@ def run(config: SearchBenchConfig) -> None:
     prompts = prompt_set("all", config.num_prompts, held_out=not config.trained_prompts)
     jobs = [
         (method, index, prompt)
-        for index, prompt in enumerate(prompts)
         for method in config.methods
+        for index, prompt in enumerate(prompts)
         if (method, index) not in done
     ]
     _end_last_line(config.output)

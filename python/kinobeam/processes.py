@@ -10,8 +10,8 @@ import torch
 def take_cores(rank: int, size: int) -> None:
     """Give this process its share of the cores, rank `rank` of `size`, and as many threads.
 
-    Left to the scheduler of a small virtual machine, two busy processes may share one core while the
-    other is idle, and threads of one process wait for each other at every loop.
+    Left to the scheduler of a small virtual machine, two busy processes may share one core while
+    the other is idle, and threads of one process wait for each other at every loop.
     """
     if not hasattr(os, "sched_setaffinity"):  # macOS and Windows do not let a process choose
         torch.set_num_threads(max((os.cpu_count() or 1) // size, 1))

@@ -18,7 +18,9 @@ PROMPTS = [
     "a small yellow triangle moves in a circle to the left of a still blue square "
     "against gray stripes",
 ]
-SEEDS = [3, 1, 4]
+# Of 14 tried, seeds whose selections are far from a tie: the smallest margin is 1.1e-4.
+SEEDS = [7, 8, 9]
+MARGIN = 1e-5
 SEARCH = SearchConfig(method="dlbs", num_beams=2, num_candidates=2, num_lookahead_steps=2)
 MICRO_BATCHES = [1, 2, 3, 8]
 
@@ -73,8 +75,13 @@ def smallest_margin(trace) -> float:
 def test_micro_batch_changes_roundings_only(references, micro_batch):
     one, other = references[1], references[micro_batch]
     margin = smallest_margin(one.search_trace)
-    print(f"smallest margin of scores: {margin:.3g}")
-    assert margin > 1e-4, "selections may flip on a fixture without a margin"
+    apart = max(
+        abs(a - b)
+        for mine, theirs in zip(one.search_trace.steps, other.search_trace.steps, strict=True)
+        for a, b in zip(sum(mine.scores, []), sum(theirs.scores, []), strict=True)
+    )
+    print(f"smallest margin of scores {margin:.3g}, largest rounding {apart:.3g}")
+    assert margin > MARGIN > 10 * apart, "selections may flip on a fixture without a margin"
     assert [s.kept for s in one.search_trace.steps] == [s.kept for s in other.search_trace.steps]
     assert (one.frames - other.frames).abs().max() < 1e-4
     assert (one.rewards - other.rewards).abs().max() < 1e-4

@@ -191,10 +191,11 @@ CASES = {
 def test_search_is_the_published_algorithm(name, kind):
     config, num_steps = CASES[name]
     eta = 0.7 if name == "best-of-5" else 1.0
-    result = run(config, prompts=PROMPTS, seeds=(3, 11), num_steps=num_steps, eta=eta, kind=kind)
-    for g, seed in enumerate((3, 11)):
+    seeds = (10, 14)  # of 15 tried, those whose scores are farthest from a tie
+    result = run(config, prompts=PROMPTS, seeds=seeds, num_steps=num_steps, eta=eta, kind=kind)
+    for g, seed in enumerate(seeds):
         naive = naive_search(PROMPTS[g], seed, config, num_steps=num_steps, eta=eta, kind=kind)
-        assert naive.margin > 1e-5, "a fixture whose scores tie shows nothing"
+        assert naive.margin > 3e-5, "a fixture whose scores tie shows nothing"
         survivors, winner = lineages(result.models.trace, g)
         assert survivors == naive.survivors
         assert winner == naive.winner
@@ -238,7 +239,8 @@ def test_best_of_n_is_n_plain_runs():
 
 def test_more_starts_are_never_worse():
     rewards = [
-        run(SearchConfig(method="best_of_n", num_beams=n)).rewards_G.item() for n in range(1, 9)
+        run(SearchConfig(method="best_of_n", num_beams=n), seeds=(2,)).rewards_G.item()
+        for n in range(1, 9)
     ]
     assert rewards == sorted(rewards) and rewards[0] < rewards[-1]
 

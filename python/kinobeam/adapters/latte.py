@@ -50,7 +50,7 @@ class LatteDenoiser:
         self._pipe = pipe
         config = pipe.transformer.config
         size = config.sample_size
-        self.latent_shape = (config.in_channels, config.video_length, size, size)
+        self.latent_shape: tuple[int, ...] = (config.in_channels, config.video_length, size, size)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str], negative_prompts: Sequence[str]) -> list[Conditioning]:

@@ -60,7 +60,7 @@ class WorldRecipe:
     num_bank_clips: int = 16_384
 
     reward_width: int = 128
-    reward_video_layers: int = 4
+    reward_video_layers: int = 3
     reward_fusion_layers: int = 2
 
     num_inference_steps: int = 20

@@ -107,11 +107,11 @@ class _Muon(torch.optim.Muon):
         super().__init__([nn.Parameter(w.data.flatten(1)) for w in weights], **settings)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         for view, weight in zip(self.param_groups[0]["params"], self._weights, strict=True):
             assert weight.grad is not None and view.data_ptr() == weight.data_ptr()
             view.grad = weight.grad.flatten(1)
-        super().step(closure)
+        return super().step(closure)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         for weight in self._weights:
@@ -120,7 +120,8 @@ class _Muon(torch.optim.Muon):
 
 def _optimizers(model: nn.Module, recipe: StageRecipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices and convolutions of blocks, AdamW for the rest."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         in_block = parameter.ndim in (2, 4) and "block" in name and "table" not in name
         (matrices if in_block else others).append(parameter)
@@ -133,8 +134,8 @@ def _optimizers(model: nn.Module, recipe: StageRecipe) -> list[torch.optim.Optim
 
 @torch.no_grad()
 def _update_ema(ema: nn.Module, model: nn.Module, decay: float) -> None:
-    averages, values = list(ema.parameters()), list(model.parameters())
-    torch._foreach_lerp_(averages, values, 1 - decay)
+    for average, value in zip(ema.parameters(), model.parameters(), strict=True):
+        average.lerp_(value, 1 - decay)
 
 
 def _save(path: Path, step: int, model: nn.Module, ema: nn.Module, optimizers: list[Any]) -> None:

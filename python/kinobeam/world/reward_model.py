@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKL
@@ -24,6 +25,8 @@ from kinobeam.world.text import build_tokenizer
 from kinobeam.world.video_text import VideoTextConfig, VideoTextModel
 
 _CHOICES = {"colour": COLOURS, "shape": SHAPES, "motion": MOTIONS}
+_SPOILT = "spoilt"
+_CLASSES = {**_CHOICES, "motion": (*MOTIONS, _SPOILT), "background": BACKGROUNDS}
 _MOVING = frozenset(MOTIONS) - {"still"}
 _JUMP = 0.12
 
@@ -43,63 +46,107 @@ def build_video_text_model(recipe: WorldRecipe) -> VideoTextModel:
     return VideoTextModel(config, tokenizer)
 
 
+class _Pupil(nn.Module):
+    """The video-text model with heads that name a clip's attributes, in training only.
+
+    Matching alone gives one bit a pair; naming attributes teaches the video tower what to look at.
+    """
+
+    def __init__(self, model: VideoTextModel) -> None:
+        super().__init__()
+        self.model = model
+        width = model.config.width
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(width, len(values)) for name, values in _CLASSES.items()}
+        )
+
+
+class _Batch(NamedTuple):
+    """N clips with right and wrong captions, and M of them again with spoilt motion."""
+
+    videos: Tensor
+    captions: list[str]
+    wrong_captions: list[str]
+    spoilt: Tensor
+    spoilt_rows: list[int]
+    classes: dict[str, Tensor]
+
+
 def train_reward(recipe: WorldRecipe, vae: AutoencoderKL, folder: Path) -> VideoTextModel:
     """Train by in-batch contrast, matching against hard negatives, and spoilt clips."""
 
     def loss_fn(model: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
-        assert isinstance(model, VideoTextModel)
-        seeds = draw_seeds(recipe.reward.batch_size // num_processes(), generator)
-        scenes, clean = draw_clips(recipe, seeds)
-        videos = degrade(vae, clean, generator)
-        captions = draw_captions(scenes, generator)
-        wrong = [
-            change_one_attribute(s, random.Random(n)) for s, n in zip(scenes, seeds, strict=True)
-        ]
-        spoilt_rows = [i for i, s in enumerate(scenes) if s.main.motion in _MOVING][
-            : len(scenes) // 2
-        ]
-        spoilt = spoil_motion(videos[spoilt_rows], generator)
+        assert isinstance(model, _Pupil)
+        batch = _draw_batch(vae, recipe, generator)
         with torch.autocast("cpu", torch.bfloat16):
-            return _losses(
-                model, videos, captions, draw_captions(wrong, generator), spoilt, spoilt_rows
-            )
+            return _losses(model, batch)
 
     torch.manual_seed(recipe.seed)
-    model = train_stage("reward", build_video_text_model(recipe), loss_fn, recipe.reward, folder)
-    assert isinstance(model, VideoTextModel)
-    return model
+    pupil = _Pupil(build_video_text_model(recipe))
+    trained = train_stage("reward", pupil, loss_fn, recipe.reward, folder)
+    assert isinstance(trained, _Pupil)
+    return trained.model
 
 
-def _losses(
-    model: VideoTextModel,
-    videos: Tensor,
-    captions: list[str],
-    wrong: list[str],
-    spoilt: Tensor,
-    spoilt_rows: list[int],
-) -> dict[str, Tensor]:
-    count = len(videos)
-    video = model.encode_video(torch.cat([videos, spoilt]))
-    text, mask = model.encode_text(captions + wrong)
+def _draw_batch(vae: AutoencoderKL, recipe: WorldRecipe, generator: torch.Generator) -> _Batch:
+    seeds = draw_seeds(recipe.reward.batch_size // num_processes(), generator)
+    scenes, clean = draw_clips(recipe, seeds)
+    videos = degrade(vae, clean, generator)
+    captions = draw_captions(scenes, generator)
+    changed = [
+        change_one_attribute(scene, random.Random(seed))
+        for scene, seed in zip(scenes, seeds, strict=True)
+    ]
+    moving = [row for row, scene in enumerate(scenes) if scene.main.motion in _MOVING]
+    rows = moving[: len(scenes) // 2]
+    spoilt = spoil_motion(videos[rows], generator)
+    classes = {
+        name: torch.tensor([values.index(_attribute(scene, name)) for scene in scenes])
+        for name, values in _CLASSES.items()
+    }
+    return _Batch(videos, captions, draw_captions(changed, generator), spoilt, rows, classes)
+
+
+def _attribute(scene: Scene, name: str) -> str:
+    value: str = scene.background if name == "background" else getattr(scene.main, name)
+    return value
+
+
+def _losses(pupil: _Pupil, batch: _Batch) -> dict[str, Tensor]:
+    model, count, rows = pupil.model, len(batch.videos), batch.spoilt_rows
+    video = model.encode_video(torch.cat([batch.videos, batch.spoilt]))
+    text, mask = model.encode_text(batch.captions + batch.wrong_captions)
     similar = model.project_video(video[:count]) @ model.project_text(text).T
     logits = similar.float() * model.log_temperature.exp()
-    rows = torch.arange(count)
-    contrast = functional.cross_entropy(logits, rows) + functional.cross_entropy(
-        logits.T[:count], rows
-    )
-    pairs_video = torch.cat([video[:count], video[:count], video[count:]])
-    pairs_text = torch.cat([text, text[spoilt_rows]])
-    match = model.match(pairs_video, pairs_text, torch.cat([mask, mask[spoilt_rows]])).float()
-    truth = torch.zeros(len(match))
-    truth[:count] = 1
+    own = torch.arange(count)
+    contrast = functional.cross_entropy(logits, own)
+    contrast = contrast + functional.cross_entropy(logits.T[:count], own)
+    match = model.match(
+        torch.cat([video[:count], video[:count], video[count:]]),
+        torch.cat([text, text[rows]]),
+        torch.cat([mask, mask[rows]]),
+    ).float()
+    truth = (torch.arange(len(match)) < count).float()
     matching = functional.binary_cross_entropy_with_logits(match, truth)
+    naming = _naming_loss(pupil, video.mean(1), batch)
     correct = ((match > 0) == truth.bool()).float().mean()
-    return {
-        "loss": matching + 0.25 * contrast,
-        "matching": matching,
-        "contrast": contrast,
-        "correct": correct,
-    }
+    loss = matching + 0.25 * contrast + 0.5 * naming
+    parts = {"matching": matching, "contrast": contrast, "naming": naming, "correct": correct}
+    return {"loss": loss, **parts}
+
+
+def _naming_loss(pupil: _Pupil, pooled: Tensor, batch: _Batch) -> Tensor:
+    """Mean cross-entropy of the attributes; the motion of a spoilt clip is "spoilt"."""
+    count, rows = len(batch.videos), batch.spoilt_rows
+    losses = []
+    for name, values in _CLASSES.items():
+        again = batch.classes[name][rows]
+        if name == "motion":
+            again = torch.full_like(again, values.index(_SPOILT))
+        logits = pupil.heads[name](pooled).float()
+        losses.append(functional.cross_entropy(logits, torch.cat([batch.classes[name], again])))
+    assert len(pooled) == count + len(rows)
+    return torch.stack(losses).mean()
 
 
 def change_one_attribute(scene: Scene, rng: random.Random) -> Scene:
@@ -121,7 +168,7 @@ def change_one_attribute(scene: Scene, rng: random.Random) -> Scene:
 
 @torch.no_grad()
 def degrade(vae: AutoencoderKL, videos: Tensor, generator: torch.Generator) -> Tensor:
-    """Make half of the clips (N, 3, F, H, W) look as a decoder shows them: noisy latents, some blur.
+    """Make half of the clips (N, 3, F, H, W) look decoded: noisy latents, some blur.
 
     Scores must hold on clean clips and on estimates in mid-sampling alike.
     """

@@ -54,7 +54,18 @@ class VideoTextModel(nn.Module):
         self.config, self.tokenizer = config, tokenizer
         width, patch = config.width, config.patch_size
         num_patches = config.num_frames * (config.size // patch) ** 2
-        self.patches = nn.Conv3d(3, width, (1, patch, patch), (1, patch, patch))
+        # A patch also sees the frames before and after: motion shows before attention finds it.
+        self.patches = nn.Sequential(
+            nn.Conv3d(3, width // 4, (1, 3, 3), (1, 2, 2), (0, 1, 1)),
+            nn.GELU("tanh"),
+            nn.Conv3d(
+                width // 4,
+                width,
+                (3, patch // 2, patch // 2),
+                (1, patch // 2, patch // 2),
+                (1, 0, 0),
+            ),
+        )
         self.video_positions = nn.Parameter(torch.randn(num_patches, width) * 0.02)
         self.video_blocks = nn.ModuleList(_blocks(config, config.num_video_layers))
         self.words = nn.Embedding(config.vocab_size, width)
@@ -116,8 +127,9 @@ class VideoTextModel(nn.Module):
         tokens = text_NLD
         for block in self.fusion_blocks:
             tokens = block(tokens, mask=mask_NL, context=video_NPD)
-        logit: Tensor = self.match_head(tokens[:, 0])[:, 0]
-        return logit
+        # Not match_head(...): a product with one column rounds by the row's place in the batch.
+        products = tokens[:, 0] * self.match_head.weight[0]
+        return products.sum(-1) + self.match_head.bias
 
     def save_pretrained(self, folder: Path) -> None:
         """Write `config.json`, `model.safetensors` (float16) and the tokenizer."""

@@ -54,20 +54,12 @@ class VideoTextModel(nn.Module):
         self.config, self.tokenizer = config, tokenizer
         width, patch = config.width, config.patch_size
         num_patches = config.num_frames * (config.size // patch) ** 2
+        self.stem_blocks = _stem(width, patch)
         # A patch also sees the frames before and after: motion shows before attention finds it.
-        self.patches = nn.Sequential(
-            nn.Conv3d(3, width // 4, (1, 3, 3), (1, 2, 2), (0, 1, 1)),
-            nn.GELU("tanh"),
-            nn.Conv3d(
-                width // 4,
-                width,
-                (3, patch // 2, patch // 2),
-                (1, patch // 2, patch // 2),
-                (1, 0, 0),
-            ),
-        )
+        self.neighbours = nn.Conv1d(width, width, 3, padding=1)
         self.video_positions = nn.Parameter(torch.randn(num_patches, width) * 0.02)
         self.video_blocks = nn.ModuleList(_blocks(config, config.num_video_layers))
+        self.video_norm = nn.LayerNorm(width)
         self.words = nn.Embedding(config.vocab_size, width)
         self.text_positions = nn.Parameter(torch.randn(config.max_caption_tokens, width) * 0.02)
         self.text_blocks = nn.ModuleList(_blocks(config, config.num_text_layers))
@@ -94,10 +86,18 @@ class VideoTextModel(nn.Module):
 
     def encode_video(self, videos: Tensor) -> Tensor:
         """Patch tokens (N, F*P, D) of clips."""
-        tokens = self.patches(videos * 2 - 1).flatten(2).transpose(1, 2) + self.video_positions
+        count, num_frames = videos.shape[0], self.config.num_frames
+        frames = videos.transpose(1, 2).flatten(0, 1) * 2 - 1
+        patches = self.stem_blocks(frames).flatten(2).unflatten(0, (count, num_frames))
+        # (N, F, D, P) -> (N * P, D, F): the convolution runs along frames
+        tracks = patches.permute(0, 3, 2, 1).flatten(0, 1)
+        tracks = tracks + self.neighbours(tracks)
+        tokens = tracks.unflatten(0, (count, -1)).permute(0, 3, 1, 2).flatten(1, 2)
+        tokens = tokens + self.video_positions
         for block in self.video_blocks:
             tokens = block(tokens)
-        return tokens
+        normed: Tensor = self.video_norm(tokens)
+        return normed
 
     def encode_text(
         self, captions: list[str], *, padding: Literal["longest", "max_length"] = "longest"
@@ -194,6 +194,17 @@ class _Block(nn.Module):
         if mask is not None:
             scores = scores.masked_fill(~mask[:, None, None], float("-inf"))
         return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
+def _stem(width: int, patch_size: int) -> nn.Sequential:
+    """Convolutions that halve a frame until one position is left of each patch."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for level in range(patch_size.bit_length() - 1, 0, -1):
+        out = width // 2 ** (level - 1)
+        layers += [nn.Conv2d(channels, out, 3, 2, 1), nn.GroupNorm(1, out), nn.GELU("tanh")]
+        channels = out
+    return nn.Sequential(*layers)
 
 
 def _blocks(config: VideoTextConfig, count: int, *, cross: bool = False) -> list[_Block]:

@@ -17,7 +17,8 @@ PUBLIC = ROOT / "python" / "kinobeam"
 FLOORS = {
     "kernels": 0,
     "engine": 1,
-    "pipeline": 2, "outputs": 2, "processes": 2, "assets": 2, "adapters": 2, "rewards": 2, "world": 2, "testing": 2,
+    "pipeline": 2, "outputs": 2, "processes": 2, "assets": 2,
+    "adapters": 2, "rewards": 2, "world": 2, "testing": 2,
     "training": 3, "videogen": 3,
     "cli": 4, "serve": 4, "report": 4, "benchmarks": 4, "__main__": 4,
 }  # fmt: skip

@@ -21,6 +21,7 @@ from kinobeam.world.config import WorldRecipe
 from kinobeam.world.loop import (
     num_processes,
     process_rank,
+    save_whole,
     train_stage,
     wait_for_everyone,
 )
@@ -179,7 +180,7 @@ def _encoded_bank(
         share = seeds[
             process_rank() * len(seeds) // size : (process_rank() + 1) * len(seeds) // size
         ]
-        torch.save(_encode_clips(recipe, vae, share), own)
+        save_whole(_encode_clips(recipe, vae, share), own)
     wait_for_everyone()
     return draw_scenes(seeds), torch.cat([torch.load(part, weights_only=True) for part in parts])
 

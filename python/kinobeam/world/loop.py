@@ -145,8 +145,13 @@ def _save(path: Path, step: int, model: nn.Module, ema: nn.Module, optimizers: l
         "ema": ema.state_dict(),
         "optimizers": [o.state_dict() for o in optimizers],
     }
+    save_whole(state, path)
+
+
+def save_whole(value: Any, path: Path) -> None:
+    """`torch.save` that leaves either the whole file or the one before."""
     partial = path.with_suffix(".partial")
-    torch.save(state, partial)
+    torch.save(value, partial)
     os.replace(partial, path)
 
 
@@ -164,7 +169,8 @@ def _resume(path: Path, model: nn.Module, ema: nn.Module, optimizers: list[Any])
 def _cut_curve(path: Path, start: int) -> None:
     """Drop the rows that steps after the checkpoint had written: they will be written again."""
     if path.exists():
-        rows = [line for line in path.read_text().splitlines() if json.loads(line)["step"] < start]
+        whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
+        rows = [line for line in whole if json.loads(line)["step"] < start]
         path.write_text("".join(f"{row}\n" for row in rows))
 
 

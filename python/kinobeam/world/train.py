@@ -49,8 +49,10 @@ def _stage_vae(recipe: WorldRecipe, folder: Path) -> AutoencoderKL:
     if not done.exists():
         vae = train_vae(recipe, folder)
         if is_main_process():
-            vae.save_pretrained(done)
-        wait_for_everyone()
+            partial = folder / "vae.partial"
+            vae.save_pretrained(partial)
+            partial.rename(done)
+    wait_for_everyone()
     vae = AutoencoderKL.from_pretrained(done)
     vae.register_to_config(_name_or_path="")  # else the folder that ships names this machine's
     return vae.requires_grad_(False).eval()
@@ -85,7 +87,7 @@ def train_in_processes(
 ) -> None:
     """`train_world` on `num_processes` CPU processes that share the cores."""
     for stage in (recipe.vae, recipe.base, recipe.reward):
-        if stage.batch_size % num_processes:
+        if num_processes < 1 or stage.batch_size % num_processes:
             raise ValueError(
                 f"num_processes: expected a divisor of the batch size {stage.batch_size}, "
                 f"got {num_processes}"

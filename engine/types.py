@@ -60,7 +60,11 @@ class RewardOutput(NamedTuple):
 
 @runtime_checkable
 class Reward(Protocol):
-    """Scores videos (N, 3, F, H, W) in [0, 1] against N prompts; may return a plain (N,) tensor."""
+    """Scores videos (N, 3, F, H, W) in [0, 1] against N prompts; may return a plain (N,) tensor.
+
+    For bits that do not depend on a video's neighbours, avoid ending in a matrix product with one
+    output column: its rounding depends on the row's place at some batch sizes. Multiply and sum.
+    """
 
     def __call__(
         self, videos: Tensor, prompts: list[str], **columns: Any
